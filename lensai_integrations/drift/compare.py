@@ -121,7 +121,7 @@ def compare(
     known = _known(baseline, correction) if against == "reference" else None
     calibration = known if correction == "auto" else None
     n, m = (max(side.n + side.invalid for side in sides.values()) for sides in (ours, theirs))
-    seen, inflation = _inflations(known, reference, window, m)
+    seen, inflation = _inflations(known, (reference, before), window, m)
     judged = judged_blocks(calibration, reference, window, inflation)
     evidence = _evidence(ours, theirs, {name: judged_names(name, judged, window) for name in ours}, inflation)
     segments = compare_segments(reference, window, inflation)
@@ -163,13 +163,13 @@ def _known(baseline: Baseline | Profile, correction: str) -> Calibration | None:
 
 
 def _inflations(
-    calibration: Calibration | None, reference: Profile, window: Profile, m: int
+    calibration: Calibration | None, baseline: tuple[Profile, Mapping[str, Floats]], window: Profile, m: int
 ) -> tuple[Inflation, Inflation]:
     """By how much more the window varies than independent rows would: as far as is known, and what is allowed for."""
     if calibration is not None and calibration.learned is not None:
-        known = learned(calibration, reference, m)
+        known = learned(calibration, baseline[0], m)
         return known, known
-    seen = visible(window, calibration)
+    seen = visible(window, calibration, baseline[1])
     return seen, seen if in_time(window) else INDEPENDENT
 
 

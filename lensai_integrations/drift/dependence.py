@@ -10,10 +10,12 @@ F is learned from clean windows (`learning.py`), which is the only way to know o
 Without them it is looked for in the window itself: where successive rows resemble each other by more than chance, with
 a correlation r, their mean is off by (1 + r) / (1 - r) times as much, as that of an autoregressive process is (G. E. P.
 Box, G. M. Jenkins, Time Series Analysis, 1970). The correlation is by J. von Neumann's ratio (Distribution of the ratio
-of the mean square successive difference to the variance, 1941), which a shift of all rows leaves as it is; one change
-within the window is taken off first. Of scenes, which stay alike for long, the correlations of rows further apart are
-summed. Rows of a data set may be sorted, which is no dependence: so only a window whose rows came as time went by, as a
-monitor's do, is held against fewer rows; of others it is said.
+of the mean square successive difference to the variance, 1941), which a shift of all rows leaves as it is. Independent
+rows differ from the ones before them as much as rows of the baseline do, whatever happens between them: so the variance
+is at most the baseline's, and what begins or ends within a window is no dependence. Of scenes, which stay alike for
+long, the correlations of rows further apart are summed. Rows of a data set may be sorted, which is no dependence
+either: so only a window whose rows came as time went by, as a monitor's do, is held against fewer rows; of others it is
+said.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensai_integrations.drift.calibration import Calibration, Part, group_of, is_top_class, measured
-from lensai_integrations.drift.features import ClassShares, Distributions, Floats, Principal
+from lensai_integrations.drift.features import ClassShares, Distributions, Floats, Kernel, Principal
 from lensai_integrations.profiles.names import is_labels
 from lensai_integrations.profiles.profile import IN_TIME, ORDER, Profile
 from lensai_integrations.sketches.rows import RowSample
@@ -41,8 +43,6 @@ _FEWEST_PAIRS: Final = 15
 _LARGEST: Final = 1 - 1e-6
 #: Rows this far apart are not looked at, nor more rows than these where that takes long.
 _FARTHEST, _MOST_ROWS = 250, 500
-#: In shorter windows no change is told from dependence.
-_SHORT: Final = 40
 #: More classes in a window than these are not looked at.
 _MOST_CLASSES: Final = 256
 
@@ -93,8 +93,8 @@ class Inflation:
         return float(min(max(self.streams.get(name, self.others), 1.0), max(m, 1)))
 
     def effective_rows(self, m: int) -> float:
-        """As how many independent rows a window of m counts, in the mean of the streams of the group that has least."""
-        groups = [each for (_, kind), each in self.blocks.items() if kind == Distributions.kind]
+        """As how many independent rows a window of m counts, in the mean of the streams of those that have fewest."""
+        groups = [each for (_, kind), each in self.blocks.items() if kind in (Distributions.kind, ClassShares.kind)]
         return m * min((float(np.mean(1 / np.clip(each, 1.0, m))) for each in groups), default=1.0)
 
 
@@ -102,7 +102,9 @@ class Inflation:
 INDEPENDENT: Final = Inflation()
 
 
-def visible(window: Profile, calibration: Calibration | None = None) -> Inflation:
+def visible(
+    window: Profile, calibration: Calibration | None = None, before: Mapping[str, Floats] | None = None
+) -> Inflation:
     """What successive rows of a window show that resemble each other by more than chance; `INDEPENDENT` if none do.
 
     Labels are not looked at; what depends on each other otherwise may in them as well, and they count as little.
@@ -110,6 +112,7 @@ def visible(window: Profile, calibration: Calibration | None = None) -> Inflatio
     Args:
         window: With the sample of its rows.
         calibration: The baseline's, for its blocks of whole rows.
+        before: Rows of the baseline by name: independent ones differ as much, whatever else has changed.
 
     Example:
         >>> from lensai_integrations import Profiler
@@ -124,32 +127,33 @@ def visible(window: Profile, calibration: Calibration | None = None) -> Inflatio
     series = _Series.of(window.rows)
     if series.pairs < _FEWEST_PAIRS:
         return INDEPENDENT
-    data = window.rows.data
-    found: dict[str, NDArray[np.float64]] = {}
+    data, known = window.rows.data, {} if before is None else before
+    found: dict[str, _Found] = {}
     for name, rows in data.items():
-        if not is_labels(name) and rows.shape[1] and (seen := _correlations(name, rows, series)) is not None:
-            found[name] = seen
-    if not found:
-        return INDEPENDENT
-    means = {name: float(np.nanmean(correlations)) for name, correlations in found.items()}
+        if not is_labels(name) and rows.shape[1]:
+            seen = _found(name, rows, series, known.get(name))
+            if seen is not None:
+                found[name] = seen
     blocks: dict[tuple[str, str], Floats] = {}
     streams: dict[str, float] = {}
-    for name in (name for name in found if not is_top_class(name)):
-        of_name = series.only(measured(name, data[name]))
-        level = without_change(data[name][of_name.order])
-        lags = _lags(level, of_name)
-        blocks[name, Distributions.kind] = each = np.maximum(inflation_of(found[name]), _summed(level, lags))
+    for name, of_name in found.items():
+        if is_top_class(name):
+            continue
+        blocks[name, Distributions.kind] = each = of_name.inflation()
         streams |= _named(window, name, each)
         for part in calibration.parts if calibration is not None else ():
             if part.rows == name and not isinstance(part.block, Distributions):
-                blocks[key_of(part)] = _of_features(part, data[name][of_name.order], lags, float(np.mean(each)))
+                blocks[key_of(part)] = of_name.of_features(part, float(np.mean(each)))
     for name in (name for name in data if is_top_class(name)):  # a scene may have one class alone
-        least = max(float(inflation_of(np.array([means.get(name, 0.0)]))[0]), streams.get(group_of(name), 1.0))
+        own = found[name].inflation() if name in found else np.ones(1)
+        least = max(float(own[0]), streams.get(group_of(name), 1.0))
         if least > 1:
             streams[name], blocks[name, ClassShares.kind] = least, np.array(least)
-    largest = max(means.values())
-    known = f"successive rows resemble each other in {', '.join(found)} (correlation {largest:.2f})"
-    return Inflation(window.n, blocks, streams, max(streams.values()), known)
+    if not streams:
+        return INDEPENDENT
+    largest = max(float(np.nanmean(each.correlations)) for each in found.values())
+    told = f"successive rows resemble each other in {', '.join(found)} (correlation {largest:.2f})"
+    return Inflation(window.n, blocks, streams, max(streams.values()), told)
 
 
 @dataclass(frozen=True)
@@ -168,7 +172,10 @@ class _Series:
     def of(cls, sample: RowSample) -> _Series:
         numbers = sample.numbers
         order = np.argsort(numbers)
-        return cls(order, np.concatenate([[False], np.diff(numbers[order]) == 1])[: len(order)])
+        steps = np.diff(numbers[order])
+        if not steps.all():  # samples of one seed were merged, and no number tells of which of them a row is
+            steps = np.zeros_like(steps)
+        return cls(order, np.concatenate([[False], steps == 1])[: len(order)])
 
     @property
     def pairs(self) -> int:
@@ -188,29 +195,91 @@ def _named(profile: Profile, name: str, inflation: Floats) -> Iterator[tuple[str
         yield name, float(np.mean(inflation))
 
 
-def _correlations(name: str, rows: Floats, series: _Series) -> NDArray[np.float64] | None:
-    """Correlations of successive rows `[D]`, if they are no chance in the mean of the columns that vary."""
+@dataclass(frozen=True)
+class _Found:
+    """Rows that resemble the ones before them.
+
+    Attributes:
+        correlations: Of successive rows, by columns; NaN of those that do not vary.
+        rows: In the order in which they came, `[n, D]`, of which so far apart as is looked at.
+        most: The variance of the baseline's rows, by columns; None if that is not known.
+        lags: Up to which distance they resemble each other by more than chance; 0 if that is not known.
+        together: Whether columns are the classes of one stream.
+    """
+
+    correlations: NDArray[np.float64]
+    rows: Floats
+    most: NDArray[np.float64] | None
+    lags: int
+    together: bool
+
+    def inflation(self) -> Floats:
+        """By how much more the mean of each stream is off, `[D]`, or of all classes `[1]`."""
+        return np.maximum(inflation_of(self.correlations), self._summed(self.rows, self.most, self.together))
+
+    def of_features(self, part: Part, least: float) -> Floats:
+        """The inflation of a block's features of whole rows, `[F]`: of components each, of waves all together."""
+        features, waves = part.block.features(self.rows), isinstance(part.block, Kernel)
+        most = np.ones(part.block.width) if isinstance(part.block, Principal) else None
+        summed = self._summed(features, most, waves)
+        return np.maximum(np.broadcast_to(summed, part.block.width), least)
+
+    def _summed(self, rows: Floats, most: NDArray[np.float64] | None, together: bool) -> NDArray[np.float64]:
+        """1 and twice the correlations up to a distance: what stays alike for long, as scenes do, has them all.
+
+        Source: C. J. Geyer, Practical Markov chain Monte Carlo, 1992. A column has at least the mean of all.
+        """
+        total = np.zeros(1 if together else rows.shape[1])
+        if self.lags:
+            kept, variance = _in_units(rows, most)
+            for lag in range(1, min(self.lags, len(kept) - 1) + 1):
+                total += np.nan_to_num(_of_differences(kept[lag:] - kept[:-lag], variance, together))
+        return np.asarray(1 + 2 * np.maximum(total, max(float(total.mean()), 0.0)))
+
+
+def _found(name: str, rows: Floats, series: _Series, before: Floats | None) -> _Found | None:
+    """What rows show, if successive ones resemble each other by more than chance in the mean of the columns that vary.
+
+    Args:
+        name: Of the rows.
+        rows: `[n, D]`, by their places in the sample.
+        series: How they came.
+        before: The baseline's.
+    """
     series = series.only(measured(name, rows))
-    if is_top_class(name):
+    if series.pairs < _FEWEST_PAIRS:
+        return None
+    before = None if before is None or before.shape[1:] != rows.shape[1:] else before[measured(name, before)]
+    together = is_top_class(name)
+    if together:
         classes = np.unique(rows[series.order, 0])
         if len(classes) > _MOST_CLASSES:
             return None
-        of_each = (rows[:, :1] == classes).astype(np.float32)
-        correlations = correlation(of_each, series.order, series.follows, together=True)
-    else:
-        correlations = correlation(rows[:, :: -(-rows.shape[1] // _LOOKED_AT)], series.order, series.follows)
-    pairs = series.pairs
-    if pairs < _FEWEST_PAIRS or np.isnan(correlations).all():
+        rows = (rows[:, :1] == classes).astype(np.float32)
+        before = None if before is None else (before[:, :1] == classes).astype(np.float32)
+    step = 1 if together else -(-rows.shape[1] // _LOOKED_AT)
+    looked_at = correlation(rows[:, ::step], series.order, series.follows, _variance(before, step), together=together)
+    if np.isnan(looked_at).all() or float(np.nanmean(looked_at)) <= _VISIBLE / series.pairs**0.5:
         return None
-    if float(np.nanmean(correlations)) <= _VISIBLE / pairs**0.5:
-        return None
-    if is_top_class(name) or rows.shape[1] <= _LOOKED_AT:
-        return correlations
-    return correlation(rows, series.order, series.follows)
+    most = _variance(before)
+    whole = looked_at if step == 1 else correlation(rows, series.order, series.follows, most)
+    complete = series.pairs >= 0.9 * (len(series.order) - 1)  # else few of those that are near each other are kept
+    some = rows[series.order[:_MOST_ROWS]]
+    lags = _lags(some[:, ::step], None if most is None else most[::step], together) if complete else 0
+    return _Found(whole, some, most, lags, together)
+
+
+def _variance(rows: Floats | None, step: int = 1) -> NDArray[np.float64] | None:
+    return None if rows is None or len(rows) < 2 else rows[:, ::step].var(axis=0, ddof=1, dtype=np.float64)
 
 
 def correlation(
-    rows: Floats, order: NDArray[np.intp], follows: NDArray[np.bool_], *, together: bool = False
+    rows: Floats,
+    order: NDArray[np.intp],
+    follows: NDArray[np.bool_],
+    most: NDArray[np.float64] | None = None,
+    *,
+    together: bool = False,
 ) -> NDArray[np.float64]:
     """The correlation of successive rows, by columns: 1 less half of von Neumann's ratio, `[D]`; NaN of constant ones.
 
@@ -218,124 +287,71 @@ def correlation(
         rows: `[n, D]`.
         order: Places of rows, in the order in which they came, `[r]`; these are finite.
         follows: Which came directly after the one before, `[r]`.
+        most: The largest variance to go by, `[D]`.
         together: Of all columns together, as of one: `[1]`.
 
     Example:
         >>> rows = np.array([[0.0, 0.0], [1.0, 0.0]] * 4)
-        >>> correlation(rows, np.arange(8), np.arange(8) > 0).round(1).tolist()
-        [-0.5, nan]
+        >>> correlation(rows, np.arange(8), np.arange(8) > 0).round(2).tolist()
+        [-0.75, nan]
     """
     if not follows.any():
         return np.full(1 if together else rows.shape[1], np.nan)
-    level = without_change(rows[order])
-    differences = np.square(level[follows] - level[np.flatnonzero(follows) - 1]).mean(axis=0) / 2
-    variance = level.var(axis=0, ddof=2) if len(level) > 2 else np.zeros(rows.shape[1])
+    kept, variance = _in_units(rows[order], most)
+    return _of_differences(kept[follows] - kept[np.flatnonzero(follows) - 1], variance, together)
+
+
+def _in_units(rows: Floats, most: NDArray[np.float64] | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rows whose largest value is 1 in each column, and the variances to go by: 0 of constant ones."""
+    units = np.maximum(np.abs(rows).max(axis=0, initial=0.0).astype(np.float64), 1e-30)
+    kept = rows / units
+    variance = kept.var(axis=0, ddof=1) if len(kept) > 1 else np.zeros(kept.shape[1])
+    varying = variance > 1e-12
+    if most is not None:
+        variance = np.minimum(variance, most / units / units)
+    return kept, np.where(varying, variance, 0.0)
+
+
+def _of_differences(
+    differences: NDArray[np.float64], variance: NDArray[np.float64], together: bool
+) -> NDArray[np.float64]:
+    """The correlation of rows by their differences; NaN where nothing varies."""
+    squares = np.square(differences).mean(axis=0) / 2
     if together:
-        differences, variance = differences.sum(keepdims=True), variance.sum(keepdims=True)
+        squares, variance = squares.sum(keepdims=True), variance.sum(keepdims=True)
     ratio = np.full(len(variance), np.nan)
-    np.divide(differences, variance, out=ratio, where=variance > 1e-12)
+    np.divide(squares, variance, out=ratio, where=variance > 1e-12)
     return 1 - ratio
 
 
-def without_change(rows: Floats) -> NDArray[np.float64]:
-    """Rows `[n, D]` less their mean before and after the one place where they change most, the largest being 1.
-
-    What begins in a window is no dependence, and would look like one: all rows after it differ from all before it. In
-    fewer than 40 rows both look alike, and their mean alone is taken off. The place is where the sum of squares between
-    both parts is largest (E. S. Page, 1955), of all columns together.
-
-    Example:
-        >>> level = without_change(np.repeat([1.0, 5.0], [30, 20])[:, None])
-        >>> bool(np.allclose(level, 0)), without_change(np.array([[1.0], [3.0]])).ravel().round(2).tolist()
-        (True, [-0.33, 0.33])
-    """
-    values = rows / np.maximum(np.abs(rows).max(axis=0, initial=0.0).astype(np.float64), 1e-30)
-    n, looked_at = len(values), values[:, :: -(-values.shape[1] // _LOOKED_AT)]
-    least = max(n // 20, 2)
-    if n < _SHORT:
-        return np.asarray(values - values.mean(axis=0), np.float64)
-    spread = looked_at.std(axis=0)
-    sums = np.cumsum((looked_at - looked_at.mean(axis=0)) / np.where(spread > 1e-6, spread, np.inf), axis=0)
-    before = np.arange(least, n - least + 1)
-    between = np.square(sums[before - 1]).sum(axis=1) / (before * (n - before))
-    place = int(before[np.argmax(between)])
-    parts = (part - part.mean(axis=0) for part in (values[:place], values[place:]))
-    return np.concatenate(list(parts)).astype(np.float64)
-
-
-def _lags(level: NDArray[np.float64], series: _Series) -> int:
-    """Up to which distance rows resemble each other by more than chance, in the mean of the columns; 0 if unknown.
-
-    Args:
-        level: Rows in the order in which they came, less their mean, `[n, D]`.
-        series: What came after what.
-    """
-    n = len(level)
-    if series.pairs < 0.9 * (n - 1):  # in a sample of many rows those that are near each other are few
-        return 0
-    looked_at = level[:, :: -(-level.shape[1] // _LOOKED_AT)]
-    for lag in range(1, min(n // 2, _FARTHEST) + 1):
-        if float(np.mean(_at_lag(looked_at, lag))) <= n**-0.5:
+def _lags(rows: Floats, most: NDArray[np.float64] | None, together: bool) -> int:
+    """Up to which distance rows `[n, D]` resemble each other by more than chance, in the mean of the columns."""
+    kept, variance = _in_units(rows, most)
+    farthest, least = min(len(kept) // 2, _FARTHEST), len(kept) ** -0.5
+    for lag in range(1, farthest + 1):
+        each = _of_differences(kept[lag:] - kept[:-lag], variance, together)
+        if np.isnan(each).all() or float(np.nanmean(each)) <= least:
             return lag - 1
-    return min(n // 2, _FARTHEST)
+    return farthest
 
 
-def _at_lag(level: NDArray[np.float64], lag: int) -> NDArray[np.float64]:
-    """The correlation of rows so far apart, by columns, `[D]`; 0 of constant ones."""
-    variance = np.square(level).sum(axis=0)
-    products = np.einsum("nd,nd->d", level[lag:], level[:-lag])
-    result = np.zeros(level.shape[1])
-    np.divide(products, variance, out=result, where=variance > 1e-12 * len(level))
-    return result
-
-
-def _summed(level: NDArray[np.float64], lags: int) -> NDArray[np.float64]:
-    """By how much more the mean of rows is off, by columns, `[D]`: 1 and twice the correlations up to a distance.
-
-    What stays alike for long, as the frames of a scene do, has them all (C. J. Geyer, Practical Markov chain Monte
-    Carlo, 1992). A column has at least the mean of all.
-    """
-    total = np.zeros(level.shape[1])
-    for lag in range(1, lags + 1):
-        total += _at_lag(level, lag)
-    return np.asarray(1 + 2 * np.maximum(total, max(float(total.mean()), 0.0)))
-
-
-def inflation_of(correlations: Floats, least: float = 0.0) -> Floats:
+def inflation_of(correlations: Floats) -> Floats:
     """By how much more the mean of rows is off whose successive ones are correlated.
 
     A stream has at least the mean correlation of all, for what changes more slowly than the window lasts does not show
     in it, and one that does not vary in it has that.
 
     Args:
-        correlations: Of any shape; NaN of what does not vary.
-        least: Correlation that each has at the least.
+        correlations: `[D]`, NaN of what does not vary, but not all.
 
     Example:
         >>> inflation_of(np.array([0.4, 0.5, 0.6])).round(1).tolist()
         [3.0, 3.0, 4.0]
     """
-    mean = least if np.isnan(correlations).all() else max(float(np.nanmean(correlations)), least)
-    bounded = np.clip(np.nan_to_num(correlations, nan=mean), min(mean, _LARGEST), _LARGEST)
+    mean = min(max(float(np.nanmean(correlations)), 0.0), _LARGEST)
+    bounded = np.clip(np.nan_to_num(correlations, nan=mean), mean, _LARGEST)
     inflation: Floats = (1 + bounded) / (1 - bounded)
     return inflation
-
-
-def _of_features(part: Part, rows: Floats, lags: int, least: float) -> Floats:
-    """The inflation of a block's features of whole rows, `[F]`: of components each, of waves all together.
-
-    Args:
-        part: The block.
-        rows: In the order in which they came, finite, `[n, D]`.
-        lags: Up to which distance they resemble each other.
-        least: What each has at the least.
-    """
-    level = without_change(part.block.features(rows[:_MOST_ROWS]))
-    if isinstance(part.block, Principal):
-        return np.maximum(_summed(level, lags), least)
-    total = float(np.square(level).sum())
-    alike = sum(float(np.sum(level[lag:] * level[:-lag])) for lag in range(1, min(lags, len(level) - 1) + 1))
-    return np.full(part.block.width, max(1 + 2 * alike / total if total > 0 else 1.0, least))
 
 
 def key_of(part: Part) -> tuple[str, str]:

@@ -44,6 +44,7 @@ from lensai_integrations.drift.max_t import Means, corrected, judged_names, mean
 from lensai_integrations.drift.result import StreamDrift
 from lensai_integrations.drift.significance import chi_square_distance
 from lensai_integrations.errors import InputError
+from lensai_integrations.measures.outputs import PER_IMAGE
 from lensai_integrations.profiles.conventions import paired
 from lensai_integrations.profiles.profile import Baseline, Profile
 
@@ -159,13 +160,24 @@ def taught(
         left = [left[at] for at in kept]
         left = [before.merge(after) for before, after in zip(left[::2], left[1::2], strict=False)]
     taught_parts = [replace(p, inflation=np.stack([each.blocks[key_of(p)] for each in lengths])) for p in parts]
-    streams = {name: tuple(each.streams.get(name, 1.0) for each in lengths) for name in lengths[0].streams}
+    named = dict.fromkeys(name for each in lengths for name in each.streams)
+    streams = {name: _carried([each.streams.get(name) for each in lengths]) for name in named}
     rows = tuple(float(each.rows) for each in lengths)
     notes = tuple(note for note in calibration.notes if not note.startswith(_STRANGE))
     if strange:
         notes += (f"{_STRANGE}{', '.join(map(str, strange))} (from 0) are unlike the others and taught nothing",)
     known = Learned(len(windows), rows, streams, inside)
     return replace(calibration, parts=tuple(taught_parts), learned=known, notes=notes)
+
+
+def _carried(known: Sequence[float | None]) -> tuple[float, ...]:
+    """What is known at each length, and where it is not known what is at the one before, or at the first."""
+    last = next(each for each in known if each is not None)
+    carried = []
+    for each in known:
+        last = last if each is None else each
+        carried.append(last)
+    return tuple(carried)
 
 
 def _listed(windows: Iterable[Profile], *, or_none: bool = False) -> list[Profile]:
@@ -346,13 +358,17 @@ def squared_distance(stream: StreamDrift, a: Side, b: Side) -> float | None:
     if stream.kind == "numbers":
         return stream.effect**2 / _KOLMOGOROV
     if stream.kind == "invalid":
-        _, before, after = stream.shares[0]
-        share = (before * a.n + after * b.n) / (a.n + b.n)
-        return (after - before) ** 2 / (share * (1 - share)) if 0 < share < 1 else None
+        _, one, other = stream.shares[0]
+        share = (one * a.n + other * b.n) / (a.n + b.n)
+        return (other - one) ** 2 / (share * (1 - share)) if 0 < share < 1 else None
     counted = stream.stream.removeprefix(a.group.name).removeprefix("/")
     if stream.kind != "categories" or counted not in a.group.categories:
         return None
     baseline, window = a.group.categories[counted], b.group.categories[counted]
     _, ours, theirs = category_counts(baseline, window)
+    if PER_IMAGE in a.group.streams and PER_IMAGE in b.group.streams:  # several labels of a row, each by itself
+        before, after, both = ours / a.n, theirs / b.n, (ours + theirs) / (a.n + b.n)
+        varies = (both > 0) & (both < 1)
+        return float(np.mean(np.square(after - before)[varies] / (both * (1 - both))[varies])) if varies.any() else None
     distance, freedom = chi_square_distance(ours, theirs, baseline.n, window.n)
     return distance / freedom if freedom else None

@@ -5,8 +5,8 @@ A batch is read as a model server has it, cut where a window ends, and measured 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -365,6 +365,15 @@ class Measuring:
         """
         for group in profile.groups.values():
             check_alike(group, self.reference)
+
+    @contextmanager
+    def taking(self, *, in_time: bool) -> Iterator[None]:
+        """A context in which rows come as time goes by, or do not."""
+        before, self.in_time = self.in_time, in_time
+        try:
+            yield
+        finally:
+            self.in_time = before
 
     def profiler(self, rows: int | None = None) -> Profiler:
         """A profiler of images that were taken out of their batch.

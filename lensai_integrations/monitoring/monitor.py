@@ -408,12 +408,14 @@ class DriftMonitor:
         columns = PastColumns(timestamp, inputs, outputs, embeddings, labels, segments)
         batches, in_order = past_batches(past, columns, need_times=self.plan.by_time)
         reports: list[WindowReport] = []
-        with self._lock:
+        with self._lock, self._measuring.taking(in_time=self.in_time):
             self._begin()
             with self._memory.all_or_nothing():
                 latest = 0.0
                 for batch in batches:
                     times = self._replay(batch, reports, in_order)
+                    if len(times) and times.min() < latest:
+                        self.in_time = False  # until the end of this replay
                     if not self.plan.by_time and len(times) and times.min() < latest:
                         self._failures.remark("batches to replay come in another order than their times", "order")
                     latest = max([latest, *times[-1:].tolist()])

@@ -443,44 +443,46 @@ class Memory:
     def _read_normal(self, files: Any) -> None:
         """Take what the monitor had learned; a baseline that has learned by itself is taken as it was given.
 
-        What cannot be read is forgotten with a warning: it is no reason to forget anything else.
+        What cannot be read is left out with a warning: it is no reason to forget anything else.
         """
-        normal = self._judging.normal
-        try:
-            read = self._learned(files)
-        except (LensAIError, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
-            pass_on(error)
-            log.warning("what the monitor had learned from clean windows cannot be read, and is forgotten: %s", error)
+        normal, read, unread = self._judging.normal, dict[str, Baseline](), dict[str, str]()
+        if not isinstance(files, dict) or len(files) > _MOST_CONTEXTS:
+            log.warning("what the monitor had learned from clean windows cannot be read, and is forgotten: no files")
             self._normal_kept = None
             return
+        for key, file in files.items():
+            try:
+                read[key] = self._learned(key, file)
+            except (LensAIError, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
+                pass_on(error)
+                unread |= {key: file} if isinstance(error, OSError) else {}  # a disk may be there again
+                log.warning("what the monitor had learned from clean windows%s cannot be read, and is forgotten: %s",
+                             f" of {key}" if key else "", error)  # fmt: skip
         of_context = {key: each for key, each in read.items() if key} if normal.context is not None else {}
         baseline = read.get("", normal.baseline)
-        if normal.has_learned:
-            if "" in read and not _same_calibration(normal.baseline, baseline):
-                log.warning("the baseline has learned otherwise than the state on disk, and goes before it")
-                of_context = {}
+        if "" in read and not _same_calibration(normal.baseline, read[""], learned=normal.has_learned):
+            log.warning("the baseline is calibrated or taught otherwise than the state on disk, and goes before it")
+            baseline, of_context = normal.baseline, {}
+        elif normal.has_learned:
             baseline = normal.baseline
         self._judging.normal = replace(normal, baseline=baseline, of_context=of_context)
-        self._normal_files, self._normal_kept = dict(files), self._judging.normal
+        self._normal_files = {key: file for key, file in files.items() if key in read} | unread
+        self._normal_kept = self._judging.normal
 
-    def _learned(self, files: Mapping[str, Any]) -> dict[str, Baseline]:
-        """The baselines that were learned, by their context."""
+    def _learned(self, key: Any, file: Any) -> Baseline:
+        """A baseline that was learned, of a context or of none."""
         assert self._store is not None
-        if not isinstance(files, dict) or len(files) > _MOST_CONTEXTS:
-            raise FormatError(f"{HEAD} names no baselines by their context")
-        read, given = {}, self._judging.normal.baseline
-        of_given = _id_of(given if isinstance(given, Profile) else given.reference)
-        for key, file in files.items():
-            baseline = self._store.read(file)
-            if not isinstance(baseline, Baseline) or (not key and _id_of(baseline.reference) != of_given):
-                raise FormatError(f"{file} holds no baseline, or what was learned for another")
-            if key:
-                self._measuring.check(baseline.reference)
-                if not baseline.reference.groups.keys() & self._measuring.reference.groups.keys():
-                    raise FormatError(f"{file} is of nothing that this monitor measures")
-            calibration_of(baseline)  # read here, where an error harms nothing
-            read[key] = baseline
-        return read
+        baseline, given = self._store.read(file), self._judging.normal.baseline
+        if not isinstance(baseline, Baseline):
+            raise FormatError(f"{file} holds no baseline")
+        if not key and _id_of(baseline.reference) != _id_of(given if isinstance(given, Profile) else given.reference):
+            raise FormatError(f"{file} is of another baseline")
+        if key:
+            self._measuring.check(baseline.reference)
+            if not baseline.reference.groups.keys() & self._measuring.reference.groups.keys():
+                raise FormatError(f"{file} is of nothing that this monitor measures")
+        calibration_of(baseline)  # read here, where an error harms nothing
+        return baseline
 
     def _read_panes(self, head: Mapping[str, Any]) -> None:
         panes = Panes(self._plan)
@@ -585,11 +587,16 @@ def _id_of(reference: Profile) -> str:
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 
-def _same_calibration(one: Baseline | Profile, other: Baseline | Profile) -> bool:
+def _same_calibration(one: Baseline | Profile, other: Baseline, *, learned: bool) -> bool:
+    """Whether two calibrations are of the same windows drawn, and if asked for have learned the same.
+
+    Of a baseline that is not calibrated any may be.
+    """
     ours, theirs = (each.calibration if isinstance(each, Baseline) else None for each in (one, other))
     if ours is None or theirs is None:
-        return ours is theirs
-    return ours.keys() == theirs.keys() and all(np.array_equal(array, theirs[name]) for name, array in ours.items())
+        return not learned
+    names = [name for name in ours if learned or not (name == "about" or name.endswith("/inflation"))]
+    return all(name in theirs and np.array_equal(ours[name], theirs[name]) for name in names)
 
 
 def _described(pane: Pane | OpenPane) -> dict[str, Any]:

@@ -212,7 +212,11 @@ def weigh(store: Store, baseline: Baseline, judged: HourDrift, report: DriftRepo
         db.execute(upsert(db, EVIDENCE).values(sensor=judged.sensor).on_conflict_do_nothing())
         before = _parts(db, judged.sensor, lock=True)
         singles = {hour: e for hour, e in before.hours.items() if hour != judged.hour} | log_e
-        parts = Parts({hour: e for hour, e in singles.items() if hour > newest - DAY}, {**before.spans, **found})
+        spans = {**before.spans, **found}
+        for length, span in before.spans.items():  # another process may have weighed it since
+            if now >= span.weighed > spans[length].weighed:
+                spans[length] = span
+        parts = Parts({hour: e for hour, e in singles.items() if hour > newest - DAY}, spans)
         db.execute(update(EVIDENCE).where(EVIDENCE.c.sensor == judged.sensor).values(_row(db, judged, parts, now)))
 
 

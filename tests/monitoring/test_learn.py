@@ -280,7 +280,7 @@ def test_a_baseline_that_has_learned_itself_wins_over_the_state(baseline, tmp_pa
     assert again.status.restarts == 1
     assert again.baseline is taught
     again.close()
-    assert any("has learned otherwise than the state on disk" in record.message for record in caplog.records)
+    assert any("taught otherwise than the state on disk" in record.message for record in caplog.records)
 
 
 @pytest.mark.parametrize("layout", [2 * ROWS, timedelta(hours=1)], ids=str)
@@ -565,7 +565,7 @@ def test_a_baseline_that_learned_otherwise_has_none_of_the_hours(baseline, tmp_p
     assert again.baseline is other
     assert again.status.restarts == 1
     again.close()
-    assert any("has learned otherwise than the state on disk" in record.message for record in caplog.records)
+    assert any("taught otherwise than the state on disk" in record.message for record in caplog.records)
 
 
 @pytest.mark.usefixtures("fewer_draws")
