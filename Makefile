@@ -33,7 +33,8 @@ lint: $(READY) ## Style, types and import directions
 	$(BIN)/lint-imports
 
 BENCHMARKS := sketches.bank measures.images lensai.calls raw.delivered training.lightning_step training.keras_step \
-	receiver.load drift.detection drift.alarms drift.accuracy drift.years drift.fleet gpu.counting
+	receiver.load drift.detection drift.alarms drift.accuracy drift.years drift.fleet drift.dependent \
+	drift.updates gpu.counting
 
 bench: $(READY) ## All measurements, each side by side with what it is compared with
 	@for script in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$script || missed="$$missed $$script"; done; \

@@ -22,10 +22,10 @@ def parts():
     pytest.importorskip("torchvision")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "environ", os.environ.copy())
-        from benchmarks.drift import detection, fleet, peer_answers, tables, windows, years
+        from benchmarks.drift import dependent, detection, fleet, peer_answers, tables, windows, years
 
         modules = {"windows": windows, "tables": tables, "peers": peer_answers, "years": years, "fleet": fleet}
-        yield {"drift": detection, **modules}
+        yield {"drift": detection, "dependent": dependent, **modules}
 
 
 @pytest.fixture(scope="module")
@@ -260,3 +260,31 @@ def test_a_device_that_drifts_goes_through_the_receiver(parts, monkeypatch):
 @pytest.mark.slow
 def test_the_page_of_many_sensors_has_so_many_rows_and_no_more(parts):
     assert parts["fleet"].index_of(510)["rows"] == 500
+
+
+def test_windows_of_dependent_rows_are_what_their_names_say(parts, made, monkeypatch):
+    dependent = parts["dependent"]
+    monkeypatch.setattr(dependent, "ROWS", 150)
+    data, pool = dependent.Data(made), np.arange(150, 400)
+    clean = {key: table[:400] for key, table in data.tables.items()}
+    for name, draw in dependent.KINDS.items():
+        windows = draw(np.random.default_rng(0), clean, data.labels, pool)
+        first, second = next(windows), next(windows)
+        assert len(first) == len(second) == dependent.M
+        assert set(first) <= set(pool)
+        in_runs = np.mean(first[1:] == first[:-1])
+        assert (in_runs > 0.8) == (name == "bursts of 10")
+    scene = next(dependent.scenes(np.random.default_rng(0), clean, data.labels, pool))[:60]
+    spread = clean["embeddings"][scene].std(axis=0).mean()
+    assert len(set(scene)) == 60
+    assert spread < 0.9 * clean["embeddings"][pool].std(axis=0).mean()
+
+
+def test_dependent_rows_are_judged_in_three_ways(parts, made, monkeypatch):
+    dependent = parts["dependent"]
+    monkeypatch.setattr(dependent, "ROWS", 150)
+    found = dependent.of_kind(dependent.Data(made), dependent.bursts, 1, 8)
+    assert set(found) == {"clean", *dependent.SHIFTED}
+    assert found["clean"][0] > 0.9 > 0.2 >= found["clean"][1]
+    assert found["clean"][2] <= 0.2
+    assert all(shares[2] == 1 for shift, shares in found.items() if shift != "clean")

@@ -217,7 +217,7 @@ def main() -> int:
     hours = of_hours(data, max(options.baselines // 2, 1), options.days)
     heads = ["windows", "shift", "as they come", "learned", "learned by the hour"]
     print(markdown(heads, line("hours of a day", hours)))
-    results.write(options.json, "drift.dependent", {"kinds": kinds, "hours": hours})
+    results.write(options.json, "drift/dependent", {"kinds": kinds, "hours": hours})
     quiet = [found["clean"][-1] for found in (*kinds.values(), hours)]
     return int(max(quiet) > MOST)
 

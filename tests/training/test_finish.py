@@ -211,7 +211,7 @@ def test_a_calibration_that_fails_is_one_problem_and_the_baseline_is_saved(tmp_p
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("lensai_integrations.drift.calibration.calibrated", fail)
+    monkeypatch.setattr("lensai_integrations.drift.learning.calibrated", fail)
     folder, problems, _ = delivered(tmp_path, baseline_of(120), clean_windows=100)
     assert len(problems) == 1
     assert problems[0].startswith("calibration: ")

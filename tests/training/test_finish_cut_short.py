@@ -78,7 +78,7 @@ def test_what_is_cut_short_in_the_calibration_is_saved_and_the_advice_finishes_i
 ):
     interrupt, kind = cut_short
     whole = deliver(baseline_of(), directory=tmp_path / "whole")
-    monkeypatch.setattr("lensai_integrations.drift.calibration.calibrated", interrupt)
+    monkeypatch.setattr("lensai_integrations.drift.learning.calibrated", interrupt)
     with pytest.raises(kind):
         deliver(baseline_of())
     folder = tmp_path / "lensai_baseline"
@@ -99,7 +99,7 @@ def test_what_is_cut_short_in_the_calibration_is_saved_and_the_advice_finishes_i
 def test_with_runs_the_advice_also_logs_it(deliver, cut_short, monkeypatch, caplog):
     interrupt, kind = cut_short
     with monkeypatch.context() as patched:
-        patched.setattr("lensai_integrations.drift.calibration.calibrated", interrupt)
+        patched.setattr("lensai_integrations.drift.learning.calibrated", interrupt)
         with pytest.raises(kind):
             deliver(baseline_of(), [TrackedRun("0a", "http://one"), TrackedRun("0b", "two.db")], artifact_path="mine")
     pushed = []
