@@ -35,6 +35,8 @@ from lensai_integrations.sketches.rows import RowSample
 
 #: Correlations of successive rows this many times 1 / sqrt(pairs) away from 0 are no chance: about 1 in 600.
 _VISIBLE: Final = 3.5
+#: Of the largest of 32 columns, as of brightness where all else is noise.
+_VISIBLE_ALONE: Final = 5.5
 #: Columns of a group that are looked at to see whether successive rows resemble each other.
 _LOOKED_AT: Final = 32
 #: With fewer pairs in all no correlation can be that far away.
@@ -45,6 +47,9 @@ _LARGEST: Final = 1 - 1e-6
 _FARTHEST, _MOST_ROWS = 250, 500
 #: More classes in a window than these are not looked at.
 _MOST_CLASSES: Final = 256
+
+
+_LEARNED: Final = "learned from "
 
 
 @dataclass(frozen=True)
@@ -238,7 +243,7 @@ class _Found:
 
 
 def _found(name: str, rows: Floats, series: _Series, before: Floats | None) -> _Found | None:
-    """What rows show, if successive ones resemble each other by more than chance in the mean of the columns that vary.
+    """What rows show, if successive ones resemble each other by more than chance, in the mean of the columns or in one.
 
     Args:
         name: Of the rows.
@@ -259,7 +264,10 @@ def _found(name: str, rows: Floats, series: _Series, before: Floats | None) -> _
         before = None if before is None else (before[:, :1] == classes).astype(np.float32)
     step = 1 if together else -(-rows.shape[1] // _LOOKED_AT)
     looked_at = correlation(rows[:, ::step], series.order, series.follows, _variance(before, step), together=together)
-    if np.isnan(looked_at).all() or float(np.nanmean(looked_at)) <= _VISIBLE / series.pairs**0.5:
+    if np.isnan(looked_at).all():
+        return None
+    mean, largest = float(np.nanmean(looked_at)), float(np.nanmax(looked_at))
+    if mean <= _VISIBLE / series.pairs**0.5 and largest <= _VISIBLE_ALONE / series.pairs**0.5:
         return None
     most = _variance(before)
     whole = looked_at if step == 1 else correlation(rows, series.order, series.follows, most)
@@ -392,7 +400,7 @@ def learned(calibration: Calibration, reference: Profile, m: int) -> Inflation:
             elif isinstance(part.block, ClassShares):
                 streams[part.rows] = float(np.mean(inflation))
     means = (float(np.mean(each)) for (_, kind), each in blocks.items() if kind == Distributions.kind)
-    told = f"learned from {known.windows} clean windows"
+    told = f"{_LEARNED}{known.windows} clean windows"
     return Inflation(m, blocks, streams, max(means, default=1.0), told, known.inside)
 
 
@@ -415,14 +423,15 @@ def said_of(inflation: Inflation, m: int, *, allowed: bool) -> str:
         allowed: Whether the verdict is by so many rows less.
 
     Example:
-        >>> inflation = Inflation(100, {("outputs", "distributions"): np.array([4.0])}, known="so it was")
+        >>> inflation = Inflation(100, {("outputs", "distributions"): np.array([4.0])}, known="learned from 9")
         >>> said_of(inflation, 100, allowed=True)
-        '100 rows count as 25 independent ones: so it was'
+        '100 rows count as 25 independent ones: learned from 9'
     """
     effective = inflation.effective_rows(m)
     count = f"{effective:,.0f}" if effective >= 2 else f"{effective:.1f}"
     if allowed:
-        return f"{m:,} rows count as {count} independent ones: {inflation.known}"
+        more = "" if inflation.known.startswith(_LEARNED) else "; `learn` from clean windows tells more"
+        return f"{m:,} rows count as {count} independent ones: {inflation.known}{more}"
     return (
         f"{inflation.known}: they count in full, as those of a sorted data set do, but frames that came one after"
         f" another would count as {count} independent ones; a DriftMonitor allows for that"
