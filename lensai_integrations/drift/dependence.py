@@ -47,8 +47,7 @@ _LARGEST: Final = 1 - 1e-6
 _FARTHEST, _MOST_ROWS = 250, 500
 #: More classes in a window than these are not looked at.
 _MOST_CLASSES: Final = 256
-
-
+#: How it is said that clean windows taught something.
 _LEARNED: Final = "learned from "
 
 

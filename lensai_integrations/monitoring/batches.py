@@ -367,9 +367,9 @@ class Measuring:
             check_alike(group, self.reference)
 
     @contextmanager
-    def taking(self, *, in_time: bool) -> Iterator[None]:
-        """A context in which rows come as time goes by, or do not."""
-        before, self.in_time = self.in_time, in_time
+    def keeping_in_time(self) -> Iterator[None]:
+        """A context after which `in_time` is as it was before."""
+        before = self.in_time
         try:
             yield
         finally:

@@ -408,7 +408,7 @@ class DriftMonitor:
         columns = PastColumns(timestamp, inputs, outputs, embeddings, labels, segments)
         batches, in_order = past_batches(past, columns, need_times=self.plan.by_time)
         reports: list[WindowReport] = []
-        with self._lock, self._measuring.taking(in_time=self.in_time):
+        with self._lock, self._measuring.keeping_in_time():
             self._begin()
             with self._memory.all_or_nothing():
                 latest = 0.0
